@@ -13,7 +13,7 @@ import json
 import sys
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from dataclasses import asdict, is_dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 import clinenv  # noqa: F401  (registers the ids)
+from clinenv.pessimism import Pessimism
 from clinenv.registration import ENVIRONMENTS
 from world_models import catalog, checkpoint
 from world_models.protocol import WorldModel
@@ -50,6 +51,7 @@ _SAME = (
     "preset",
     "seed",
     "env_kwargs",
+    "env_objects",  # class names of arguments that are objects
 )  # not steps: more may be asked for
 
 
@@ -86,6 +88,13 @@ def described(
         raise ValueError(f"steps must be at least 1, got {steps}")
     if world is None:
         world = next((row["kwargs"]["world"] for row in ENVIRONMENTS if row["id"] == env_id), env_id)
+    written: dict[str, Any] = {}
+    objects = {}
+    for name, value in env_kwargs.items():
+        try:
+            written[name] = json.loads(json.dumps(value, default=_said))
+        except (TypeError, ValueError):  # what cannot be made again from what is written
+            objects[name] = f"{type(value).__module__}.{type(value).__qualname__}"
     told = {
         "library": library,
         "algo": algo,
@@ -95,27 +104,22 @@ def described(
         "preset": preset,
         "seed": seed,
         "steps": steps,
-        "env_kwargs": {name: _said(value) for name, value in env_kwargs.items()},
+        "env_kwargs": written,
     }
+    if objects:
+        told["env_objects"] = objects
     return json.loads(json.dumps(told))
 
 
 def _said(value: Any) -> Any:
-    """An argument as JSON; of an object that has no such form, its class."""
-    if value is None or isinstance(value, str | int | float | bool):
-        return value
+    """What the environment takes in the place of an argument that JSON does not know. Raises TypeError: nothing."""
     if isinstance(value, Path):
         return str(value)
     if isinstance(value, np.generic):
         return value.item()
-    if is_dataclass(value) and not isinstance(value, type):
-        return _said(asdict(value))
-    if isinstance(value, Mapping):
-        return {str(name): _said(part) for name, part in value.items()}
-    if isinstance(value, list | tuple):
-        return [_said(part) for part in value]
-    kind = type(value)
-    return f"{kind.__module__}.{kind.__qualname__}"
+    if isinstance(value, Pessimism):
+        return asdict(value)
+    raise TypeError(f"{type(value).__name__} is no JSON")
 
 
 def weights_sum(world: str | Path | WorldModel) -> str | None:

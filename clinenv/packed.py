@@ -64,7 +64,7 @@ class Put(NamedTuple):
 class Form(NamedTuple):
     """What a first step by Python showed of the shape of all of them."""
 
-    like: tuple[Running, Tensor | None]  # patients and what is admissible to them
+    like: tuple[Running, Tensor | None]  # how the leaves are nested, each empty: patients, what is admissible to them
     kinds: tuple[int, ...]  # MOVES, STILL or ALIKE, a leaf of it each
     moving: Layout  # what moves, then the orders carried out, then those that were wanted
     still: Layout
@@ -115,7 +115,7 @@ class Packing:
             for x, y in zip(leaves, later, strict=True)
         )
         return Form(
-            (now, allowed),
+            tree.map_leaves(lambda x: x.new_empty(0), (now, allowed)),
             kinds,
             Layout([*_of(kinds, later, MOVES), orders, orders]),
             Layout(_of(kinds, leaves, STILL)),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from agents.policy_agent import PolicyAgent
 from agents.ppo_config import PPOConfig
 from agents.ppo_policy import pushed
 from agents.rollout import judge
+from clinenv.pessimism import Pessimism
 from clinenv.simulator import Simulator
 from clinenv.vector_env import ClinicalVectorEnv
 from tests.agents.bandit_world import STEPS, DialTask, DialWorld
@@ -324,6 +326,24 @@ def test_a_stopped_run_ends_as_a_whole_one(tmp_path, monkeypatch) -> None:
         ppo.train(whole, steps, **kw, pessimism={"kind": "mopo", "weight": 5.0})
     fresh = ppo.train(whole, 16 * 5, resume=False, **kw)
     assert run_folder.read_config(fresh)["steps_done"] == 16 * 5
+
+
+def test_a_run_says_what_its_environment_was_made_with() -> None:
+    def told(**settings):
+        return run_folder.described("clinenv", "ppo", "ECGDrug-v0", "oracle", {}, 0, 1, settings)
+
+    plain = {
+        "noise": "clinic",
+        "hours": np.float64(24.0),
+        "pessimism": Pessimism("mopo", 2.0),
+        "patients": Path("ecgs"),
+    }
+    made_again = told(**plain)["env_kwargs"]
+    assert made_again["hours"] == 24.0 and made_again["patients"] == "ecgs"
+    assert made_again["pessimism"]["kind"] == "mopo" and "env_objects" not in told(**plain)
+    records = told(stays=[object()], noise="clinic")
+    assert records["env_kwargs"] == {"noise": "clinic"}, "what is made again from this takes no names of classes"
+    assert records["env_objects"] == {"stays": "builtins.list"}
 
 
 def test_what_is_refused_is_never_chosen(tmp_path) -> None:
